@@ -12,17 +12,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
+C = TypeVar("C")
 T = TypeVar("T")
 U = TypeVar("U")
 
+NO_CONTEXT: Any = object()
+"""The context of a step that has none."""
+
 Step = tuple[
-    Callable[[Any], Any] | None,
-    Callable[[Exception], Any] | None,
-    Callable[[BaseException | None], object] | None,
+    Callable[..., Any] | None,
+    Callable[..., Any] | None,
+    Callable[..., object] | None,
+    Any,
 ]
-"""The functions for a result, for an exception, and for any end: the first and second, or the third."""
+"""The functions for a result, for an exception, and for any end: the first and second, or the third.
+
+Behind them is their first argument, unless it is NO_CONTEXT.
+"""
 
 _NO_STEPS: list[Step] = []
 """The steps of a future that is done. Nothing is added to it."""
@@ -34,6 +42,8 @@ class EagerFuture(Generic[T]):
     """A result that is not there yet, in one thread.
 
     It can be awaited like an `asyncio.Future`. A task that is cancelled meanwhile cancels it.
+
+    A step may have a context, which its functions get as their first argument: cheaper than a `partial`.
     """
 
     __slots__ = ("_callbacks", "_exception", "_is_done", "_result", "_steps")
@@ -47,15 +57,25 @@ class EagerFuture(Generic[T]):
 
     # --------------------------------------------------------------------------------------------- the layers
 
+    @overload
     def then(
         self, convert: Callable[[T], U], catch: Callable[[Exception], U] | None = None
+    ) -> EagerFuture[U]: ...
+
+    @overload
+    def then(
+        self, convert: Callable[[C, T], U], catch: Callable[[C, Exception], U] | None, context: C
+    ) -> EagerFuture[U]: ...
+
+    def then(
+        self, convert: Callable[..., U], catch: Callable[..., U] | None = None, context: Any = NO_CONTEXT
     ) -> EagerFuture[U]:
         """Replace the result by `convert(result)`, and an exception by `catch(exception)`.
 
         What either of them raises is the exception from then on. A cancellation stays one. Returns this
         future.
         """
-        step = (convert, catch, None)
+        step = (convert, catch, None, context)
         if self._is_done:
             self._run((step,))
         else:
@@ -64,16 +84,19 @@ class EagerFuture(Generic[T]):
 
     def catch(self, convert: Callable[[Exception], U]) -> EagerFuture[T | U]:
         """Replace only an exception, as `then` does. Returns this future."""
-        step = (None, convert, None)
+        step = (None, convert, None, NO_CONTEXT)
         if self._is_done:
             self._run((step,))
         else:
             self._steps.append(step)
         return self  # type: ignore[return-value]
 
-    def always(self, follow: Callable[[BaseException | None], object]) -> EagerFuture[T]:
-        """Call `follow` with the exception or None at any end, even a cancellation. Returns this future."""
-        step = (None, None, follow)
+    def always(self, follow: Callable[[C, BaseException | None], object], context: C) -> EagerFuture[T]:
+        """Call `follow(context, exception)` at any end, even a cancellation; without an exception with None.
+
+        Returns this future.
+        """
+        step = (None, None, follow, context)
         if self._is_done:
             self._run((step,))
         else:
@@ -162,15 +185,18 @@ class EagerFuture(Generic[T]):
                 self._call(callback)
 
     def _run(self, steps: list[Step] | tuple[Step]) -> None:
-        for on_result, on_exception, on_end in steps:
+        for on_result, on_exception, on_end, context in steps:
             try:
                 if on_end is not None:
-                    on_end(self._exception)
+                    on_end(context, self._exception)
                 elif self._exception is None:
                     if on_result is not None:
-                        self._result = on_result(self._result)
+                        value = self._result
+                        self._result = (
+                            on_result(value) if context is NO_CONTEXT else on_result(context, value)
+                        )
                 elif on_exception is not None and isinstance(self._exception, Exception):
-                    self._result = on_exception(self._exception)
+                    self._result = on_exception(*_given(context), self._exception)
                     self._exception = None
             except Exception as exception:  # noqa: BLE001 - it is the exception of this future
                 self._exception = exception
@@ -183,6 +209,10 @@ class EagerFuture(Generic[T]):
         except Exception as exception:  # noqa: BLE001 - it is logged
             context = {"message": "Exception in a callback of a future", "exception": exception}
             asyncio.get_running_loop().call_exception_handler(context)
+
+
+def _given(context: Any) -> tuple[Any, ...]:
+    return () if context is NO_CONTEXT else (context,)
 
 
 class _Wait(asyncio.Future[None]):

@@ -26,15 +26,20 @@ def as_text(value: object) -> str:
     return f"<{value}>"
 
 
+def note_end(seen: list[str], error: BaseException | None) -> None:
+    """A step for any end."""
+    seen.append(f"end: {error}")
+
+
 def test_steps_run_in_their_order_in_the_call_that_sets_the_result() -> None:
     """A layer that is called later on the way back adds its step later."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.then(as_text).then(as_text).always(lambda _: seen.append("end"))
+    future.then(as_text).then(as_text).always(note_end, seen)
     future.add_done_callback(lambda ended: seen.append(str(ended.result())))
     assert not future.done()
     future.set_result(1)
-    assert seen == ["end", "<<1>>"]
+    assert seen == ["end: None", "<<1>>"]
 
 
 def test_steps_after_the_end_run_at_once() -> None:
@@ -47,14 +52,23 @@ def test_steps_after_the_end_run_at_once() -> None:
     assert ended == [future]
 
 
+def test_a_step_may_have_a_context() -> None:
+    """Its functions get it first, the one that is called."""
+    for ends in ("set_result", "set_exception"):
+        future: EagerFuture[object] = EagerFuture()
+        future.then(lambda name, result: f"{name}: {result}", lambda name, error: f"{name}! {error}", "step")
+        getattr(future, ends)(ValueError("one"))
+        assert future.then(as_text).result() == ("<step: one>" if ends == "set_result" else "<step! one>")
+
+
 def test_an_exception_passes_steps_for_results_until_one_catches_it() -> None:
     """An exception of a step is the exception of the future, and a step may replace it."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.then(refuse).then(lambda _: seen.append("no")).always(lambda error: seen.append(f"{error}"))
+    future.then(refuse).then(lambda _: seen.append("no")).always(note_end, seen)
     caught = future.catch(as_text).then(as_text)
     future.set_result(1)
-    assert (caught.result(), seen) == ("<<refused>>", ["refused"])
+    assert (caught.result(), seen) == ("<<refused>>", ["end: refused"])
     other: EagerFuture[int] = EagerFuture()
     other.then(refuse)
     other.set_result(1)
@@ -70,10 +84,10 @@ def test_nothing_catches_a_cancellation() -> None:
     """The steps for any end run, and what comes later changes nothing."""
     future: EagerFuture[int] = EagerFuture()
     seen: list[str] = []
-    future.then(as_text, as_text).catch(as_text).always(lambda _: seen.append("end"))
+    future.then(as_text, as_text).catch(as_text).always(note_end, seen)
     assert future.cancel()
     assert not future.cancel()
-    assert (future.done(), future.cancelled(), seen) == (True, True, ["end"])
+    assert (future.done(), future.cancelled(), seen) == (True, True, ["end: "])
     with pytest.raises(asyncio.CancelledError):
         future.exception()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +141,7 @@ class Api:
         if type(outcome) is ApiResponse:
             return outcome
         if isinstance(outcome, EagerFuture):
-            return outcome.always(caller.leave)
+            return outcome.always(Caller.leave, caller)
         return self._respond_later(call, outcome)
 
     async def _respond_later(self, call: Call, begun: Later[ApiResponse]) -> ApiResponse:
@@ -187,7 +186,7 @@ class Api:
             if type(outcome) is result or not isinstance(outcome, Pending):
                 return response(request, outcome)
             if isinstance(outcome, EagerFuture):
-                return outcome.then(partial(response, request))
+                return outcome.then(response, None, request)
             return answer_later(request, outcome)
 
         async def answer_later(request: ApiRequest, outcome: Later[Any]) -> ApiResponse:

@@ -292,7 +292,7 @@ def _run(context: Context, command: types.BatchCommand | None) -> types.BatchRep
             if not isinstance(outcome, Pending):
                 return _reply(name, outcome)
             if isinstance(outcome, EagerFuture):
-                return outcome.then(partial(_reply, name))
+                return outcome.then(_reply, None, name)
             return _reply_later(name, outcome)
     raise Refused(errors.NOT_FOUND)
 

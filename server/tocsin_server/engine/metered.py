@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from functools import partial
 from typing import TypeVar
 
 from tocsin_server.config.channel_options import ChannelOptions
@@ -83,7 +82,7 @@ class MeteredBroker:
         if type(begun) is Position:
             self._publish_seconds.observe(time.monotonic() - started)
             return begun
-        return begun.always(partial(self._publish_ended, started))
+        return begun.always(self._publish_ended, started)
 
     def _publish_ended(self, started: float, error: BaseException | None) -> None:
         if error is not None and isinstance(error, EngineError):

@@ -6,7 +6,6 @@ The HTTP API and permitted client commands are executed here, through the engine
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -156,9 +155,9 @@ class Operations:
         if type(begun) is Position:
             self._metrics.publications.count += 1
             return begun
-        return begun.then(self._published, partial(self._publish_failed, channel))
+        return begun.then(self._published, self._publish_failed, channel)
 
-    def _published(self, position: Position) -> Position:
+    def _published(self, _channel: str, position: Position) -> Position:
         self._metrics.publications.count += 1
         return position
 

@@ -170,7 +170,7 @@ class RedisBroker:
             beginning = names.seldom_beginning(state, first_result)
         fresh_epoch, seen = self._epochs.take(), self._seen.latest(channel)
         packed = pack_publish(beginning, body, str(stamp).encode(), fresh_epoch, seen, seldom)
-        return self._commands.send(packed, names.meta).then(partial(self._published, channel))
+        return self._commands.send(packed, names.meta).then(self._published, None, channel)
 
     def _settings_of(self, options: ChannelOptions, state: PublishState) -> PublishSettings:
         head, is_stored, trusts_absence, may_grow = state
