@@ -14,6 +14,9 @@ import structlog
 
 from tests.server.api.conftest import KEY, SETTINGS, Served, served
 from tests.support.api import NO_TLS
+from tocsin_server.api.auth import ApiKeys, Unauthorized
+from tocsin_server.api.callers import Caller
+from tocsin_server.api.http import ApiRequest
 from tocsin_server.api.methods import METHODS
 from tocsin_server.config.api_key_options import ApiMethod, shared_keys
 from tocsin_server.config.loading import Settings
@@ -66,6 +69,23 @@ async def test_each_key_is_valid_until_it_expires(api: Served, key: str, status:
     """A name has several at once. A hash is valid for its key, and not itself a key."""
     response = await api.with_headers(**{"X-API-Key": key}).post("/api/batch", {"commands": []})
     assert response.status_code == status
+
+
+async def test_a_key_that_was_accepted_expires_nevertheless() -> None:
+    """Its owner is remembered, and not that it is valid. Of keys that are not valid nothing is kept."""
+    keys = ApiKeys(Settings.model_validate({"api_keys": KEYS}))
+
+    def caller_of(key: str) -> Caller:
+        headers = {b"x-api-key": key.encode()}
+        return keys.caller_of(ApiRequest("POST", "/api/info", b"", headers, str), "/api/info")[0]
+
+    caller = caller_of(PAGES)
+    assert caller_of(PAGES) is caller
+    caller.expires_at = 1.0
+    for key in (PAGES, EXPIRED, "wrong", ""):
+        with pytest.raises(Unauthorized):
+            caller_of(key)
+    assert not {b"wrong", b""} & keys._found.keys()
 
 
 async def test_the_log_names_an_expired_key(api: Served) -> None:
