@@ -85,9 +85,9 @@ def test_a_json_line_is_one_line_that_every_parser_accepts(value: Any) -> None:
 
 def test_a_payload_that_is_too_deep_for_a_recursive_encoder_is_written() -> None:
     deep: Any = []
-    for _ in range(5000):
+    for _ in range(50_000):
         deep = [deep]
-    assert to_line(deep) == "[" * 5001 + "]" * 5001
+    assert to_line(deep) == "[" * 50_001 + "]" * 50_001
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_an_unusual_payload_reaches_the_caller(vector: dict[str, Any]) -> None:
 
 
 def test_deep_nesting_is_decoded_with_its_offset() -> None:
-    depth = 10_000
+    depth = 50_000
     deep = "[" * depth + "]" * depth
     [reply] = codec.decode_replies(f'{{"push":{{"channel":"a","pub":{{"data":{deep},"offset":7}}}}}}')
     assert reply.push is not None
