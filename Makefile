@@ -28,13 +28,15 @@ ARGS ?=
 # Many tests wait for servers and timers most of the time, so three processes keep two cores busy.
 WORKERS ?= 3
 EXAMPLES ?= 300
+# Those that Tocsin supports. Names and paths of programs are both possible.
+PYTHONS ?= python3.11 python3.12 python3.13
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(SERVER) ## the demo: a small application and its server
@@ -47,6 +49,19 @@ test: tools style $(JS_PACKAGES) ## check, and every test; types are checked bes
 .PHONY: every-test
 every-test:
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: tools $(JS_PACKAGES) ## every test with each Python of PYTHONS="…"; those that the machine lacks are named
+	@mkdir -p .venv/pythons
+	@failed=; for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+			{ echo "This machine has no $$python."; continue; }; \
+		echo "Every test with Python $$version …"; \
+		$$python -m venv .venv/pythons/$$version && \
+		.venv/pythons/$$version/bin/python -m pip --disable-pip-version-check --quiet install \
+			--constraint constraints.txt --editable '.[server,dev]' && \
+		.venv/pythons/$$version/bin/pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS) || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "Tests failed with Python$$failed." >&2; exit 1; }
 
 .PHONY: coverage
 coverage: tools $(JS_PACKAGES) ## every test, and which lines no test runs; it takes half as long again
