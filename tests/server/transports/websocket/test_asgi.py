@@ -109,6 +109,7 @@ async def test_an_official_client_works(mounted: MountedNode, use_protobuf: bool
         await subscription.subscribe()
         await subscription.ready()
     await client.disconnect()
+    await asyncio.gather(*client._background_tasks, return_exceptions=True)  # closing sockets
 
 
 async def test_json_in_binary_frames_is_json_too(mounted: MountedNode) -> None:

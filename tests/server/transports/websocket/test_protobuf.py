@@ -364,5 +364,6 @@ async def test_the_python_sdk_speaks_protobuf(node: ServedNode) -> None:
         publication = await received.get()
         history = await subscription.history(limit=-1)
     await client.disconnect()
+    await asyncio.gather(*client._background_tasks, return_exceptions=True)  # closing sockets
     assert (publication.data, publication.offset) == (BYTES, 1)
     assert [kept.data for kept in history.publications] == [BYTES]

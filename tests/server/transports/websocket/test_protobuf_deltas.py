@@ -124,6 +124,7 @@ async def test_the_python_sdk_applies_deltas_in_protobuf(node: ServedNode) -> No
         await publish(node, channel, *payloads)
         assert [await received.get() for _ in payloads] == payloads
     await sdk.disconnect()
+    await asyncio.gather(*sdk._background_tasks, return_exceptions=True)  # closing sockets
 
 
 async def test_a_tags_filter_in_protobuf(node: ServedNode) -> None:
