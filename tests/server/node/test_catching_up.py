@@ -22,7 +22,12 @@ from tocsin_server.node.slots import OWNER_SLOTS
 
 PAYLOAD = b'"' + b"x" * 20_000 + b'"'
 PAGE = 100_000
-CLIENT = {"history_limit_bytes": PAGE, "recovery_page_bytes": PAGE, "send_timeout": 600}
+CLIENT = {
+    "history_limit_bytes": PAGE,
+    "recovery_page_bytes": PAGE,
+    "send_timeout": 600,
+    "ping_interval": 600,
+}
 SINCE = {"recover": True, "offset": 0, "epoch": ""}
 CHANNELS = 20
 COUNT = 30
