@@ -1,6 +1,6 @@
 """`tocsin demo` with several nodes: the processes that it starts, restarts and stops.
 
-The tests run in this order. Two nodes restart in the background while other demos are stopped in every way.
+In this order the tests are fastest: two nodes restart in the background while other demos are stopped.
 """
 
 import asyncio
@@ -152,21 +152,41 @@ async def test_only_visitors_may_disturb_nodes(three_nodes: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def pids_before() -> dict[str, int]:
-    """The process ids of the nodes before one was killed and one drained."""
+def noted_pids() -> dict[str, int]:
+    """Filled by `pids_before`."""
     return {}
 
 
-async def test_a_killed_node_and_a_drained_node_end(nodes: NodesClient, pids_before: dict[str, int]) -> None:
+@pytest.fixture
+async def pids_before(three_nodes: Server, noted_pids: dict[str, int]) -> dict[str, int]:
+    """The process ids of the nodes before one was killed and one drained, for the first test that asks.
+
+    It may be any of them: pytest-xdist may divide the tests of a module among several processes.
+    """
+    if noted_pids:
+        return noted_pids
+    async with NodesClient.of(three_nodes) as nodes:
+        await nodes.until_ready()
+        noted_pids |= await nodes.pids()
+        via = (await nodes.addresses())["node-1"]
+        for name, action in (("node-2", "kill"), ("node-3", "drain")):
+            assert (await nodes.execute(name, action, via)).status_code == 202
+        for name in ("node-2", "node-3"):
+            await nodes.until(
+                lambda node: node["condition"] != "running" or node["pid"] != noted_pids[node["name"]], name
+            )
+    return noted_pids
+
+
+@pytest.mark.usefixtures("pids_before")
+async def test_a_killed_node_and_a_drained_node_end(three_nodes: Server) -> None:
     """A node that has ended can be neither killed nor drained. It returns later than its lease expires."""
-    pids_before |= await nodes.pids()
-    via = (await nodes.addresses())["node-1"]
-    for name, action in (("node-2", "kill"), ("node-3", "drain")):
-        assert (await nodes.execute(name, action, via)).status_code == 202
-    await nodes.until(lambda node: node["condition"] == "ended", "node-2")
-    killed = (await nodes.all())["node-2"]
-    assert killed["lease_expires_by"] < killed["restarts_at"]
-    assert (await nodes.execute("node-2", "kill", via)).status_code == 409
+    async with NodesClient.of(three_nodes) as nodes:
+        via = (await nodes.addresses())["node-1"]
+        await nodes.until(lambda node: node["condition"] == "ended", "node-2")
+        killed = (await nodes.all())["node-2"]
+        assert killed["lease_expires_by"] < killed["restarts_at"]
+        assert (await nodes.execute("node-2", "kill", via)).status_code == 409
 
 
 @dataclass
@@ -306,7 +326,7 @@ def test_no_process_is_left_however_the_supervisor_ends(endings: list[Ending]) -
 
 
 async def test_other_processes_take_the_names_of_nodes_that_ended(
-    nodes: NodesClient, pids_before: dict[str, int]
+    pids_before: dict[str, int], nodes: NodesClient
 ) -> None:
     after = await nodes.pids()
     assert after["node-1"] == pids_before["node-1"]
@@ -315,8 +335,9 @@ async def test_other_processes_take_the_names_of_nodes_that_ended(
         assert not psutil.pid_exists(pids_before[name])
 
 
-async def test_incidents_have_their_steps(nodes: NodesClient) -> None:
+async def test_incidents_have_their_steps(pids_before: dict[str, int], nodes: NodesClient) -> None:
     """Those of the node that was killed, and of the one that was drained."""
+    assert pids_before
     steps = {one["name"]: (one["kind"], nodes.steps(one)) for one in await nodes.incidents()}
     kind, killed = steps["node-2"]
     assert (kind, list(killed)) == ("kill", ["expired", "restarted"])
