@@ -129,6 +129,7 @@ class Server(uvicorn.Server):
         self._watching: list[asyncio.Task[None]] = []
         self._drain_seconds = options.drain_seconds
         self._on_ready = on_ready
+        self._was_signalled = False
         self._second_signal = asyncio.Event()
         self.handles_signals = True
 
@@ -262,11 +263,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        """Stop gracefully, or at once if the server is stopping already."""
-        if self.should_exit:
+        """Stop gracefully at the first signal, at once at the second one. A drain by the API is no signal."""
+        if self._was_signalled:
             self._second_signal.set()
             self._node.hurry()
-        self.should_exit = True
+        self._was_signalled = self.should_exit = True
 
     def reload_certificates(self) -> None:
         """Read the files of all certificates again."""

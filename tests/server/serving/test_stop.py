@@ -177,3 +177,29 @@ async def test_a_second_signal_cancels_what_calls_are_doing(monkeypatch: pytest.
         await called.wait()
         for _ in range(2):
             served_node.server.handle_exit(signal.SIGTERM, None)
+
+
+async def test_the_first_signal_after_a_drain_by_the_api_drops_nothing() -> None:
+    """A supervisor may drain a node, and then stop it as usual. A call that is being answered goes on."""
+    called, may_return, returned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def method(*_: object) -> int:
+        called.set()
+        await may_return.wait()
+        returned.set()
+        return 1
+
+    async with (
+        serve_node(server=AT_ONCE, rpc_methods={"method": method}) as served_node,
+        served_node.connected() as wire,
+    ):
+        await wire.send({"id": 9, "rpc": {"method": "method"}})
+        await called.wait()
+        async with served_node.http() as http:
+            await http.post("/api/drain", json={"node": served_node.node.uid})
+        assert await wire.closed() == Close(3001, "shutdown")
+        served_node.server.handle_exit(signal.SIGTERM, None)
+        await until(lambda: not served_node.node._tasks._time_limit or served_node.node._tasks._is_stopping)
+        await asyncio.sleep(TICK)
+        may_return.set()
+    assert returned.is_set()
