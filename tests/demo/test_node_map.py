@@ -178,7 +178,10 @@ async def record_texts_of_nodes(page: Page) -> None:
 async def test_connections_of_a_node_that_ends_miss_no_message(
     three_nodes: Server, visited: Page, connection: str, action: str, text: str
 ) -> None:
-    """Another visitor sends ten messages meanwhile, and both connections receive each of them once."""
+    """Another visitor sends ten messages meanwhile, and both connections receive each of them once.
+
+    The map counts down the lease of a node that was killed.
+    """
     ended = await holding_node(visited, connection)
     await record_texts_of_nodes(visited)
     await visited.get_by_role("button", name=f"{action} {ended}").click()
@@ -196,10 +199,12 @@ async def test_connections_of_a_node_that_ends_miss_no_message(
         await expect(delivery(row, each)).to_have_attribute("data-mark", "live")
     await all_received(visited, f"{action} {connection}")
     await expect(incident(visited, ended)).to_contain_text(re.compile(text))
+    if action == "Kill":
+        await has_counted_down_the_lease(visited)
 
 
-async def test_the_map_counts_down_the_lease_of_a_killed_node(visited: Page) -> None:
-    """The previous test has killed it, and recorded the texts. The incident has the duration of the lease."""
+async def has_counted_down_the_lease(visited: Page) -> None:
+    """Wait until the map has shown it. The incident has the duration of the lease."""
     for text in (r"lease expires within [0-4]\.\d\ss", r"Its lease has ended\."):
         await holds(visited, f"nodeTexts.some(text => /{text}/.test(text))")
     killed = visited.locator(".incident", has_text="was killed").first
