@@ -17,6 +17,7 @@ from tests.server.engine.redis.redis_server import RedisServer, free_ports, redi
 from tests.server.engine.redis.test_engine import failed_start
 from tests.support.timing import SOON, TICK
 from tocsin_server.engine.broker import HistoryQuery
+from tocsin_server.engine.redis.connections import connector
 from tocsin_server.engine.redis.connections.address import parse_address
 from tocsin_server.engine.redis.connections.connection import pack_command
 from tocsin_server.engine.redis.connections.connector import Backoff, Connector
@@ -157,8 +158,12 @@ async def test_a_pipeline_can_be_cancelled_while_it_finds_the_master(sentinel: R
         assert has_stopped, f"not after {turns} turns"
 
 
-async def test_sentinels_and_their_master_are_reached_over_tls(running: Running, tmp_path: Path) -> None:
-    """With the same authority."""
+async def test_sentinels_and_their_master_are_reached_over_tls(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same authority. The handshakes may take as long as a slow machine needs."""
+    monkeypatch.setattr(connector, "SENTINEL_SECONDS", SOON)
+    monkeypatch.setattr(connector, "CONNECT_SECONDS", SOON)
     certificate, key = write_certificate(tmp_path)
     tls = [f"tls-cert-file {certificate}", f"tls-key-file {key}", f"tls-ca-cert-file {certificate}"]
     lines = [*tls, "tls-port {free_port}", "tls-auth-clients no", "tls-replication yes"]
