@@ -6,7 +6,6 @@ In this order the tests are fastest: two nodes restart in the background while o
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import time
@@ -18,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.demo.conftest import DEAFENED, children_of, start_demo, survivors
+from tests.demo.conftest import children_of, start_demo, survivors
 from tests.demo.nodes_client import NodesClient
 from tests.support.api import NO_TLS
 from tests.support.event_stream import EventStream, open_event_stream
@@ -44,7 +43,7 @@ async def nodes(three_nodes: Server) -> AsyncIterator[NodesClient]:
 def two_node_demos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     """Demos with two nodes each, to be stopped. They start while the first tests of this module run."""
     folder = tmp_path_factory.mktemp("two_nodes")
-    demos = [start_demo(folder / f"{number}.sqlite", nodes=2) for number in range(5)]
+    demos = [start_demo(folder / f"{number}.sqlite", nodes=2) for number in range(4)]
     yield demos
     for demo in demos:
         demo.stop()
@@ -244,35 +243,6 @@ def test_a_second_signal_kills_the_nodes(two_node_demos: list[Server]) -> None:
     assert demo.process.wait(SOON) == 0
     assert survivors(children) == []
     demo.stop()
-
-
-def test_nodes_that_are_held_up_drain_once_the_demo_is_stopped(two_node_demos: list[Server]) -> None:
-    """They get one signal, and nothing with it that they take for a second one."""
-    demo = two_node_demos[4]
-    demo.wait_until_ready()
-    children = children_of(demo)
-    nodes = [child for child in children if child not in redis_among(children)]
-    for node in nodes:
-        node.suspend()
-    demo.process.send_signal(signal.SIGTERM)
-    waited = time.monotonic()
-    while not all(map(has_pending_sigterm, nodes)):
-        assert time.monotonic() < waited + SOON
-        time.sleep(TICK / 10)
-    time.sleep(TICK)
-    for node in nodes:
-        node.resume()
-    assert demo.process.wait(STARTED) == 0
-    assert survivors(children) == []
-    demo.stop()
-    assert [line for line in demo.stderr.splitlines() if not DEAFENED.search(line)] == []
-
-
-def has_pending_sigterm(process: psutil.Process) -> bool:
-    """Whether a suspended process has been sent SIGTERM."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    pending = re.search(r"^ShdPnd:\s*(\w+)$", status, re.MULTILINE)
-    return pending is not None and bool(int(pending[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_no_process_is_left_of_an_interrupted_start(tmp_path: Path) -> None:
