@@ -32,7 +32,6 @@ class NodeTasks:
         self._group: asyncio.TaskGroup | None = None
         self._rpc_tasks = FunctionTasks(log_left_method)
         self._time_limit: asyncio.Timeout | None = None
-        self._is_stopping = False
         self._is_hurried = False
 
     @property
@@ -61,14 +60,13 @@ class NodeTasks:
 
     def stop(self) -> None:
         """Cancel the tasks that are not done after STOP_SECONDS. The end of the context must follow."""
-        self._is_stopping = True
-        if self._time_limit is not None:
+        if self._time_limit is not None and not self._time_limit.expired():
             self._time_limit.reschedule(asyncio.get_running_loop().time() + self._stop_seconds)
 
     def hurry(self) -> None:
         """Cancel the tasks as soon as the node stops, or now if it is stopping."""
         self._is_hurried = True
-        if self._is_stopping:
+        if self._time_limit is not None and self._time_limit.when() is not None:
             self.stop()
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

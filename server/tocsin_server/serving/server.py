@@ -204,8 +204,6 @@ class Server(uvicorn.Server):
             if self._owns_sockets and isinstance(accepting, Registrations):
                 accepting.accept_waiting()
             accepting.close()
-        for server in self.servers:
-            server.close()
         await self._node.drain(self._drain_seconds, self._second_signal.is_set)
         for server in self._admin_servers:
             server.close()
