@@ -6,7 +6,7 @@
 Each phase has a size, and a time limit (`http_connection.py`). What has arrived is parsed by turns
 (`node/turns.py`), a few requests at once. While a response is being made, nothing further is parsed, and
 nothing is read beyond what one read brought. Behind the last request of a connection a few bytes are
-discarded, so that its end is noticed. A request that begins while the node drains is the last one.
+discarded, so that its end is noticed.
 
 The mutable state is that of `HttpProtocol`. Its own methods change it; asyncio, uvicorn and the node call
 them.
@@ -20,7 +20,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from tocsin_server.api.http import ApiResponse, first_values
@@ -353,8 +352,6 @@ class HttpProtocol(HttpConnection):
         if self.scope["http_version"] == "1.0":
             cycle.send = CloseDelimited(cycle).send  # type: ignore[method-assign]
         else:
-            if self._node.is_draining:
-                cycle.default_headers = [*cycle.default_headers, CLOSE_HEADER]
             extensions = {BODY_WRITER: self._body_writer}
             self.scope["extensions"] = cast("dict[str, dict[object, object]]", extensions)
 
@@ -427,7 +424,6 @@ class HttpProtocol(HttpConnection):
         answer = self._direct_calls.api.open(self.url, self.headers, fields, self._address)
         if answer is None:
             return False
-        keep_alive = keep_alive and not self._node.is_draining
         self.cycle = self._running = self._direct = DirectCycle(answer, keep_alive=keep_alive)
         return True
 

@@ -6,8 +6,7 @@ process stay independent.
     signal or API drain --> no new connections --> the node drains --> open requests end --> the process exits
     second signal       --> what is left is dropped at once
 
-A connection that was accepted just before the stop has a moment for its first request. From the drain on, the
-response to each request ends its connection.
+A connection that was accepted just before the stop has a moment for its first request.
 """
 
 from __future__ import annotations

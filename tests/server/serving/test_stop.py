@@ -1,4 +1,4 @@
-"""A server that stops: the requests of connections that it had accepted, and the last response of each."""
+"""A server that stops: requests on connections that it had accepted, and signals that follow each other."""
 
 from __future__ import annotations
 
@@ -140,23 +140,6 @@ async def test_connections_in_the_queue_of_a_passed_socket_are_left_to_the_next_
                 writer.write(LIVE)
                 assert await RawConnection(reader, writer).response() == 200
                 writer.close()
-
-
-@pytest.mark.parametrize("path", ["/health/live", "/api/info"])
-async def test_a_response_ends_its_connection_while_the_node_drains(path: str) -> None:
-    """So a client sends its next request to another node, before this one closes idle connections."""
-    async with serve_node() as served_node, served_node.http() as http:
-
-        async def connection_header() -> str:
-            response = await (http.get(path) if "health" in path else http.post(path, json={}))
-            assert response.status_code == 200
-            return str(response.headers.get("connection", ""))
-
-        assert await connection_header() == ""
-        (connection,) = served_node.server.server_state.connections
-        served_node.node._begin_draining()
-        assert await connection_header() == "close"
-        await until(lambda: connection not in served_node.server.server_state.connections)
 
 
 async def test_a_second_signal_cancels_what_calls_are_doing(monkeypatch: pytest.MonkeyPatch) -> None:
